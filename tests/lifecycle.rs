@@ -1,5 +1,5 @@
 //! Proves, with the real program in a process of its own: SIGTERM loses no call in flight and exits with 0; kill -9 at any
-//! moment loses no record of a reply; one socket and one journal belong to one live process.
+//! moment loses no record of a reply; one socket and one journal belong to one live process, which has its allocator's setting.
 
 mod support;
 
@@ -22,6 +22,39 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+
+/// Its settings are read when a program starts, so the broker starts itself again, as the same process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_allocator_has_the_setting_that_suits_the_broker_or_the_operators_own() {
+    const VARIABLE: &str = "GLIBC_TUNABLES";
+    let emulator = emulator().await;
+    for (own, expected) in [
+        (None, "glibc.malloc.tcache_count=200"),
+        (Some("glibc.malloc.tcache_count=7"), "glibc.malloc.tcache_count=7"),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = write_config(dir.path(), &emulator.endpoint_url(), "");
+        // What starts within the broker sees the broker's environment, which nobody but root can read from outside.
+        let script = dir.path().join("credentials.sh");
+        let (environment, profiles) = (dir.path().join("environment"), dir.path().join("aws"));
+        let credentials =
+            r#"{"Version":1,"AccessKeyId":"AKIATESTEXAMPLE00000","SecretAccessKey":"test-only"}"#;
+        fs::write(&script, format!("env > '{}'\necho '{credentials}'\n", environment.display()))
+            .expect("writes");
+        fs::write(&profiles, format!("[default]\ncredential_process = sh {}\n", script.display()))
+            .expect("writes");
+        let mut command = Process::serve_command(&config);
+        command.env("AWS_CONFIG_FILE", &profiles).env_remove(VARIABLE).envs(own.map(|own| (VARIABLE, own)));
+        let broker = Process::serve_by_its_credentials(command, &config);
+        let environment = fs::read_to_string(environment).expect("the credentials were asked for");
+        let setting = environment.lines().find_map(|line| line.strip_prefix("GLIBC_TUNABLES="));
+        assert_eq!(setting, Some(expected));
+        let of_process = |file: &str| fs::read(format!("/proc/{}/{file}", broker.pid())).expect("it lives");
+        assert_eq!(of_process("comm"), b"key-broker\n");
+        let arguments = of_process("cmdline");
+        assert!(arguments.ends_with(format!("\0serve\0--config\0{}\0", config.display()).as_bytes()));
+    }
+}
 
 async fn emulator() -> Emulator {
     let emulator = Emulator::start(EmulatorConfig::default()).await.expect("the emulator starts");

@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
+
 /// How much each taker has of a pool.
 ///
 /// A taker may have its *least share*, a 64th of all unless told otherwise, for the asking. Beyond that it may take only while as much as
@@ -16,14 +18,14 @@ pub struct FairShares<K> {
     most: u64,
     least: u64,
     taken: u64,
-    by: HashMap<K, u64>,
+    by: HashMap<K, u64, RandomState>,
 }
 
 impl<K: Eq + Hash + Clone> FairShares<K> {
     /// A pool of this many units, all free.
     #[must_use]
     pub fn new(total: u64) -> Self {
-        Self { total, most: total, least: (total / LEAST).max(1), taken: 0, by: HashMap::new() }
+        Self { total, most: total, least: (total / LEAST).max(1), taken: 0, by: HashMap::default() }
     }
 
     /// The same, with `most` as an upper limit for each taker.

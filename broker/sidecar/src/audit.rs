@@ -101,7 +101,7 @@ pub(crate) struct AuditScope {
     record: RecordBuilder,
     written: bool,
     /// The record being committed, for the span of a call whose caller goes away meanwhile.
-    committing: Option<RecordDraft>,
+    committing: Option<Box<RecordDraft>>,
 }
 
 impl AuditScope {
@@ -165,7 +165,7 @@ impl AuditScope {
 
     /// Commits the activity record and the KMS records behind it before the caller stops waiting. Only if this succeeds may the reply
     /// leave; otherwise the record of the refusal joins the backlog.
-    pub(crate) async fn commit(mut self) -> Result<(), BrokerError> {
+    pub(crate) async fn commit(&mut self) -> Result<(), BrokerError> {
         self.written = true;
         if records_nothing() {
             let draft = std::mem::take(&mut *self.record.lock());
@@ -208,7 +208,7 @@ impl AuditScope {
             BrokerError::JournalUnavailable
         };
         self.record.refused(&error);
-        let refused = RecordDraft { end: self.record.lock().end.take(), ..draft };
+        let refused = RecordDraft { end: self.record.lock().end.take(), ..*draft };
         if let Some(mut records) = given_back {
             // Left to the next record: that of the refusal may come late or never.
             if let Some(notice) = notice {
@@ -275,7 +275,7 @@ impl AuditScope {
         })
     }
 
-    async fn commit_count(mut self, counted: CountedRefusal) -> Result<(), BrokerError> {
+    async fn commit_count(&mut self, counted: CountedRefusal) -> Result<(), BrokerError> {
         self.event_id = counted.event_id;
         let draft = std::mem::take(&mut *self.record.lock());
         self.end_span(&draft);
@@ -290,7 +290,7 @@ impl AuditScope {
     }
 
     fn lines(&self) -> RecordLines {
-        let mut draft = std::mem::take(&mut *self.record.lock());
+        let mut draft = Box::new(std::mem::take(&mut *self.record.lock()));
         let mut records = draft.kms_records.take().map(UnwrittenRecords::take).unwrap_or_default();
         let kms_bytes = records.len();
         self.append_activity(&draft, &mut records);
@@ -427,7 +427,7 @@ impl Drop for AuditScope {
 
 /// The records of one call, those of KMS first.
 struct RecordLines {
-    draft: RecordDraft,
+    draft: Box<RecordDraft>,
     records: Vec<u8>,
     kms_bytes: usize,
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod admin;
+mod allocator;
 mod audit;
 mod call;
 mod check;

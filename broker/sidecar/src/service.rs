@@ -171,8 +171,9 @@ impl KeyBroker for CallHandler {
             let terms = DrawTerms { declared, reuse, deadline: call.deadline };
             let (data_key, source) = service.draw(call, permitted, terms).await?;
             Ok(wire::data_key(&data_key, &source))
-        };
-        call.reply(answer.await)
+        }
+        .await;
+        call.reply(answer)
     }
 
     async fn generate_data_key_without_plaintext(
@@ -186,8 +187,9 @@ impl KeyBroker for CallHandler {
             let terms = DrawTerms { declared, reuse, deadline: call.deadline };
             let (data_key, source) = service.draw(call, permitted, terms).await?;
             Ok(wire::encrypted_data_key(&data_key, &source))
-        };
-        call.reply(answer.await)
+        }
+        .await;
+        call.reply(answer)
     }
 
     async fn decrypt(
@@ -213,8 +215,9 @@ impl KeyBroker for CallHandler {
                 if is_denied { Err(call.denied_the_key_of_the_answer(Action::Decrypt)) } else { drawn }?;
             let decrypted = service.open(call, &*request, named_key, &sealed).await?;
             Ok(wire::decrypted(decrypted, &source))
-        };
-        call.reply(answer.await)
+        }
+        .await;
+        call.reply(answer)
     }
 
     async fn encrypt(
@@ -262,8 +265,9 @@ impl KeyBroker for CallHandler {
             let permitted = service.permit(call, request, None).await?;
             let (random, source) = service.call_kms(call, permitted).await?;
             Ok(wire::random(&random, &source))
-        };
-        call.reply(answer.await)
+        }
+        .await;
+        call.reply(answer)
     }
 
     async fn describe_key(
@@ -276,8 +280,9 @@ impl KeyBroker for CallHandler {
             let permitted = service.permit(call, request, None).await?;
             let (description, source) = service.call_kms(call, permitted).await?;
             Ok(wire::key_description(&description, &source))
-        };
-        call.reply(answer.await)
+        }
+        .await;
+        call.reply(answer)
     }
 }
 

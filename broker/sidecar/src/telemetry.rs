@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -48,13 +47,8 @@ pub(crate) fn init(traces: &Traces, collector: Option<LogBridge>, usual: &str) {
         Ok(wanted) => (wanted, None),
         Err(mistake) => (EnvFilter::new(usual), Some(mistake)),
     };
-    // Below `warn`, the lines of the AWS SDK and of HTTP libraries hold what they send: they are never shown. Nor are spans: what
-    // a line needs of them is its trace id.
-    let harmless = filter_fn(|line| {
-        line.is_event() && (line.target().starts_with("key_broker") || *line.level() <= LevelFilter::WARN)
-    });
     let limit = LogLimit::new(Arc::new(SystemClock));
-    let filter = harmless.and(wanted).and(limit.clone());
+    let filter = filter_fn(lines::may_show).and(wanted).and(limit.clone());
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     let log = if std::io::stderr().is_terminal() {
         log.map_event_format(|lines| lines::Noted { lines, add: lines::to_text, limit }).boxed()

@@ -318,8 +318,8 @@ pub(crate) const KMS: &str = "kms.amazonaws.com";
 const KEY_BROKER: &str = "keybroker.v1.KeyBroker";
 /// The type of a record's resources.
 pub(crate) const KMS_KEY: &str = "AWS::KMS::Key";
-/// Most records are between 0.8 and 1.2 KB.
-const TYPICAL_RECORD_BYTES: usize = 1_280;
+/// Most records are between 0.9 and 1.5 KB.
+const TYPICAL_RECORD_BYTES: usize = 1_536;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use key_broker_core::secret;
 
+use super::allocator;
 use super::exit::{fail, mistake};
 use super::hardening::harden;
 use super::{block_on, drain_on_signal, not_started, process_limits, stopped};
@@ -14,6 +15,7 @@ use crate::telemetry;
 use crate::telemetry::export::Export;
 
 pub(super) fn run(config: &Path) -> ExitCode {
+    allocator::tune();
     let hardening = harden();
     let mut config = match Config::load(config) {
         Ok(config) => config,

@@ -63,8 +63,8 @@ impl Service {
         declared: Option<DeclaredUse>,
     ) -> Result<Permitted<Arc<R>>, BrokerError> {
         let policy = Arc::clone(&self.policies.current());
-        // With the context as it was sent: what is added to it is not told.
-        let denied = call.denied(&request);
+        // As it was sent: what is added to it is not told.
+        let sent = DeniedContext::from(request.context());
         let bound = bind(&self.bindings, &call.peer.principal, request.context_mut());
         let known = self.known(call, &policy, &request);
         if known.is_due() || known.is_to_be_asked() {
@@ -72,6 +72,7 @@ impl Service {
             match policy.denies_every_key(&call.peer.principal, request.action(), facts) {
                 None => self.refresh(call, &policy, &known),
                 Some(decision) if known.is_to_be_asked() => {
+                    let denied = call.denied(&request, sent);
                     call.record.requested(Arc::new(request).into_kms_request(), declared);
                     call.decided(|| (decision, ()));
                     return Err(denied);
@@ -86,6 +87,8 @@ impl Service {
         let unresolved = self.resolve(call, &mut request, declared, known.key, &meanings).await.err();
         let request = Arc::new(request);
         call.record.requested(Arc::clone(&request).into_kms_request(), declared);
+        let asked = Arc::clone(&request);
+        let denied = || call.denied(&*asked, sent);
         match unresolved {
             None => {}
             Some(ResolutionError::Failed(error)) => return Err(error),
@@ -101,12 +104,11 @@ impl Service {
             }
         }
         let facts = call.facts(declared);
-        let unresolved = denied.clone();
         call.decided(|| {
             let (decision, permitted) = policy.permit(&call.peer.principal, request, &meanings, facts);
             let told = ruling(&decision, denied, None, bound);
             // Policy permits nobody an unresolved key.
-            let permit = told.and_then(|()| permitted.ok_or(unresolved));
+            let permit = told.and_then(|()| permitted.ok_or_else(denied));
             (decision, permit)
         })
     }
@@ -256,10 +258,10 @@ impl Service {
 
 impl WorkloadCall {
     /// The error for an action that policy denies the caller.
-    fn denied<R: WorkloadRequest>(&self, request: &R) -> BrokerError {
+    fn denied<R: WorkloadRequest>(&self, request: &R, context: DeniedContext) -> BrokerError {
         let key = request.written_key().map_or(DeniedKey::Any, |key| DeniedKey::Named(key.clone()));
         let (principal, action) = (self.peer.principal.clone(), request.action());
-        BrokerError::Denied(Box::new(Denial { principal, action, key, context: request.context().into() }))
+        BrokerError::Denied(Box::new(Denial { principal, action, key, context }))
     }
 
     /// The same where the request named no key and policy denies the key that KMS used.

@@ -24,12 +24,12 @@ pub(crate) fn bind(
 /// what its context would have to be.
 pub(crate) fn ruling(
     decision: &Decision,
-    denied: BrokerError,
+    denied: impl FnOnce() -> BrokerError,
     no_key: Option<BrokerError>,
     bound: Result<(), BrokerError>,
 ) -> Result<(), BrokerError> {
     if !decision.permits {
-        return Err(denied);
+        return Err(denied());
     }
     no_key.map_or(bound, Err)
 }

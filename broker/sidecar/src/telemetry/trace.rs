@@ -22,7 +22,7 @@ use opentelemetry::trace::{
     Tracer as _,
 };
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::trace::SdkTracer;
+use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 use tonic::Code;
 use tracing::field::Empty;
 use tracing::{Span, Subscriber, info_span};
@@ -89,7 +89,7 @@ impl Traces {
             let builder = SpanBuilder::from_name(method.full_name()).with_kind(SpanKind::Server);
             let started = tracer.build_with_context(builder, &parent);
             if started.is_recording() {
-                return CallTrace::of(method, transport, layer::decided(&parent, started));
+                return CallTrace::of(method, transport, parent, started);
             }
         }
         CallTrace { span: Span::none(), context: caller.as_ref().and_then(unsampled) }
@@ -122,7 +122,7 @@ impl Traces {
 
 impl CallTrace {
     /// The server span of a call that is sampled.
-    fn of(method: Method, transport: &'static str, decided: Context) -> Self {
+    fn of(method: Method, transport: &'static str, parent: Context, decided: SdkSpan) -> Self {
         let span = info_span!(
             parent: None,
             vocabulary::CALL,
@@ -139,7 +139,8 @@ impl CallTrace {
             otel.status_code = Empty,
         );
         // It fails where the subscriber has no layer of ours: then nothing is exported, and there are no ids.
-        let context = span.set_parent(decided).ok().map(|()| span.context());
+        let is_set = span.set_parent(parent).is_ok();
+        let context = is_set.then(|| layer::decided(decided, || span.context()));
         Self { span, context }
     }
 

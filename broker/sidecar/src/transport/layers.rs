@@ -186,8 +186,16 @@ impl Layers {
             }
             let response = reply(&record, method, request_id, answered);
             let committed = match record.stream() {
-                Some(end) => streamed::begin(scope, end, response, &mut timed, Box::new(held)).await,
-                None => scope.commit().await.map(|()| response),
+                // Boxed, since most calls are no streams.
+                Some(end) => {
+                    Box::pin(streamed::begin(scope, end, response, &mut timed, Box::new(held))).await
+                }
+                None => {
+                    let committed = scope.commit().await;
+                    // The span ends here.
+                    drop(scope);
+                    committed.map(|()| response)
+                }
             };
             // Key material in a response that may not leave is erased with it.
             let response = committed.unwrap_or_else(|error| {

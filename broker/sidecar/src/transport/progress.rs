@@ -1,7 +1,7 @@
 //! The progress of a connection: its open streams, whether its peer takes what is sent, and how long it has been idle. This decides
 //! when it must end.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
@@ -28,11 +28,23 @@ struct State {
     quiet_since: Instant,
     /// When the peer stopped taking what is written.
     stalled_since: Option<Instant>,
-    /// Pieces of replies that the peer has not taken, by number, each with when it was handed over: the oldest first.
-    pieces: BTreeMap<u64, Instant>,
-    next_piece: u64,
+    unwritten: UnwrittenPieces,
     /// Woken when the peer has taken something.
     reader: Option<Waker>,
+}
+
+/// Pieces of replies that the peer has not taken, in groups of those handed over at about the same time: the oldest first.
+#[derive(Default)]
+struct UnwrittenPieces {
+    groups: VecDeque<Group>,
+    next: u64,
+}
+
+/// The pieces handed over within [`GROUP`] after `since`.
+struct Group {
+    number: u64,
+    since: Instant,
+    pieces: usize,
 }
 
 /// A stream whose reply is not fully written yet.
@@ -45,7 +57,7 @@ pub(super) struct OpenStream {
 /// A piece of a reply that is not written yet.
 pub(super) struct UnwrittenPiece {
     stream: Arc<OpenStream>,
-    number: u64,
+    group: u64,
 }
 
 /// What should happen to a connection.
@@ -68,8 +80,7 @@ impl Progress {
             streams: 0,
             quiet_since: clock.instant(),
             stalled_since: None,
-            pieces: BTreeMap::new(),
-            next_piece: 0,
+            unwritten: UnwrittenPieces::default(),
             reader: None,
         };
         Arc::new(Self { clock, state: Mutex::new(state), is_stalled: AtomicBool::new(false) })
@@ -102,7 +113,7 @@ impl Progress {
         let (now, state) = (self.clock.instant(), self.lock());
         let left =
             |since: Instant, bound: Duration| bound.saturating_sub(now.saturating_duration_since(since));
-        let untaken = [state.stalled_since, state.pieces.first_key_value().map(|(_, since)| *since)];
+        let untaken = [state.stalled_since, state.unwritten.oldest()];
         let untaken =
             untaken.into_iter().flatten().min().map_or(TAKEN_WITHIN, |since| left(since, TAKEN_WITHIN));
         if untaken.is_zero() {
@@ -150,27 +161,56 @@ impl OpenStream {
     /// Begins a piece of the reply.
     pub(super) fn piece(self: &Arc<Self>) -> UnwrittenPiece {
         let now = self.progress.clock.instant();
-        let mut state = self.progress.lock();
-        let number = state.next_piece;
-        state.next_piece += 1;
-        state.pieces.insert(number, now);
-        drop(state);
-        UnwrittenPiece { stream: Arc::clone(self), number }
+        let group = self.progress.lock().unwritten.add(now);
+        UnwrittenPiece { stream: Arc::clone(self), group }
+    }
+}
+
+impl UnwrittenPieces {
+    /// Adds one and returns the number of its group.
+    fn add(&mut self, now: Instant) -> u64 {
+        if let Some(last) = self.groups.back_mut()
+            && now.saturating_duration_since(last.since) < GROUP
+        {
+            last.pieces += 1;
+            return last.number;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.groups.push_back(Group { number, since: now, pieces: 1 });
+        number
+    }
+
+    /// One of this group is written.
+    fn remove(&mut self, group: u64) {
+        if let Ok(place) = self.groups.binary_search_by_key(&group, |group| group.number) {
+            let group = &mut self.groups[place];
+            group.pieces -= 1;
+            if group.pieces == 0 {
+                self.groups.remove(place);
+            }
+        }
+    }
+
+    /// When the oldest were handed over.
+    fn oldest(&self) -> Option<Instant> {
+        self.groups.front().map(|group| group.since)
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        let now = self.progress.clock.instant();
         let mut state = self.progress.lock();
         state.streams = state.streams.saturating_sub(1);
-        state.quiet_since = now;
+        if state.streams == 0 {
+            state.quiet_since = self.progress.clock.instant();
+        }
     }
 }
 
 impl Drop for UnwrittenPiece {
     fn drop(&mut self) {
-        self.stream.progress.lock().pieces.remove(&self.number);
+        self.stream.progress.lock().unwritten.remove(self.group);
     }
 }
 
@@ -182,6 +222,8 @@ const FIRST_CALL: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_mins(5);
 /// How long a peer may leave data untaken. Sockets have buffers, so a client that pauses for a moment is not affected.
 const TAKEN_WITHIN: Duration = Duration::from_secs(10);
+/// Pieces of so short a time count as one, so that there are few groups however many pieces a peer leaves.
+const GROUP: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

@@ -237,13 +237,11 @@ impl Asker<'_> {
         let question = Question { principal: self.principal, action, key, meanings: &world.meanings, facts };
         let decision = self.policy.decide(&question);
         let no_key = key.filter(|key| key.arn.is_none()).map(|_| BrokerError::NoSuchKey);
-        let denied = Denial {
-            principal: self.principal.clone(),
-            action,
-            key: DeniedKey::Any,
-            context: DeniedContext::NotLookedAt,
+        let denied = || {
+            let (principal, context) = (self.principal.clone(), DeniedContext::NotLookedAt);
+            BrokerError::Denied(Box::new(Denial { principal, action, key: DeniedKey::Any, context }))
         };
-        let told = ruling(&decision, BrokerError::Denied(Box::new(denied)), no_key, bound);
+        let told = ruling(&decision, denied, no_key, bound);
         let policies = decision.determining_policies.to_vec();
         let reason = match &told {
             Err(error) if decision.permits => error.describe(),

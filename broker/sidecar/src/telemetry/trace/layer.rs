@@ -1,6 +1,6 @@
 //! The layer of the process's subscriber that exports spans: those on a list, and no events.
 
-use std::sync::{Mutex, PoisonError};
+use std::cell::Cell;
 
 use key_broker_trail::delivery;
 use opentelemetry::Context;
@@ -13,6 +13,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context as LayerContext, Filter};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::lines;
 use crate::telemetry::vocabulary;
 
 /// Exports what [`Exported`] lets through.
@@ -60,17 +61,21 @@ fn begins_a_trace(span: &str) -> bool {
 
 impl Exported {
     fn is_wanted(metadata: &Metadata<'_>) -> bool {
-        Self::has(metadata) && (super::is_traced() || begins_a_trace(metadata.name()))
+        // The cheapest question first: nearly all spans that are not made belong to calls that are not traced.
+        (super::is_traced() || begins_a_trace(metadata.name())) && Self::has(metadata)
     }
 }
 
-/// For all layers together: no span is made that is not exported. Events are for the log.
+/// For all layers together: no span is made that is not exported. Events are for the log, and those that it never shows are made by
+/// nobody: HTTP/2 has several for each frame.
 impl<S: Subscriber> Layer<S> for Exported {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
-        match (metadata.is_event(), Self::has(metadata)) {
-            (true, _) => Interest::always(),
-            (false, true) => Interest::sometimes(),
-            (false, false) => Interest::never(),
+        if lines::may_show(metadata) {
+            Interest::always()
+        } else if Self::has(metadata) {
+            Interest::sometimes()
+        } else {
+            Interest::never()
         }
     }
 
@@ -94,12 +99,17 @@ impl<S> Filter<S> for Exported {
     }
 }
 
-/// A span that the SDK's sampler was asked about, and that waits for its `tracing` span.
-struct SampledSpan(Mutex<Option<SdkSpan>>);
+thread_local! {
+    /// A span that the SDK's sampler was asked about, while its `tracing` span is being started.
+    static DECIDED: Cell<Option<SdkSpan>> = const { Cell::new(None) };
+}
 
-/// The parent of the `tracing` span that `started` becomes.
-pub(super) fn decided(parent: &Context, started: SdkSpan) -> Context {
-    parent.with_value(SampledSpan(Mutex::new(Some(started))))
+/// Has `start` start the `tracing` span that the span `decided` becomes.
+pub(super) fn decided<T>(decided: SdkSpan, start: impl FnOnce() -> T) -> T {
+    DECIDED.set(Some(decided));
+    let started = start();
+    DECIDED.take();
+    started
 }
 
 /// Makes spans, but for those that are decided: asked twice, a sampler of one in a hundred would take one in ten thousand.
@@ -109,9 +119,7 @@ impl Tracer for Deciding {
     type Span = SdkSpan;
 
     fn build_with_context(&self, builder: SpanBuilder, parent: &Context) -> SdkSpan {
-        let decided = parent.get::<SampledSpan>();
-        match decided.and_then(|SampledSpan(span)| span.lock().unwrap_or_else(PoisonError::into_inner).take())
-        {
+        match DECIDED.take() {
             Some(mut span) => {
                 span.set_attributes(builder.attributes.unwrap_or_default());
                 span

@@ -5,12 +5,19 @@ use std::fmt::{self, Write as _};
 
 use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt as _, TraceId};
-use tracing::{Event, Subscriber};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::telemetry::log_limit::LogLimit;
+
+/// Whether the log may show this. Below `warn`, the lines of the AWS SDK and of HTTP libraries hold what they send: they are never
+/// shown. Nor are spans: what a line needs of them is its trace id.
+pub(crate) fn may_show(line: &Metadata<'_>) -> bool {
+    line.is_event() && (line.target().starts_with("key_broker") || *line.level() <= LevelFilter::WARN)
+}
 
 /// Lines as `lines` formats them, with notes where there are some.
 pub(crate) struct Noted<F> {

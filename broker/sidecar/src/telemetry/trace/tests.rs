@@ -14,8 +14,12 @@ use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
     Sampler, SdkTracerProvider, ShouldSample, Span as SdkSpan, SpanData, SpanProcessor,
 };
-use tracing::subscriber::with_default;
-use tracing::{debug_span, error, info, record_all};
+use tracing::callsite::{Callsite, Identifier};
+use tracing::field::FieldSet;
+use tracing::metadata::Kind;
+use tracing::subscriber::{Interest, with_default};
+use tracing::{Level, Metadata, debug_span, error, info, record_all};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::*;
@@ -125,6 +129,35 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
     assert_eq!(attribute("keybroker.event_id").as_deref(), record["eventID"].as_str());
     assert_eq!(attribute("keybroker.outcome").as_deref(), Some("Allowed"));
     assert_eq!(record["additionalEventData"]["trace"]["spanId"], server.span_context.span_id().to_string());
+}
+
+/// HTTP/2 has several for each frame, and each would cost a call that is not traced.
+#[test]
+fn events_that_the_log_never_shows_are_not_made() {
+    struct Place;
+    impl Callsite for Place {
+        fn set_interest(&self, _: Interest) {}
+
+        fn metadata(&self) -> &Metadata<'_> {
+            &OF_HTTP_2
+        }
+    }
+    static PLACE: Place = Place;
+    static OF_HTTP_2: Metadata<'static> = Metadata::new(
+        "event",
+        "h2::codec::framed_read",
+        Level::DEBUG,
+        None,
+        None,
+        None,
+        FieldSet::new(&["message"], Identifier(&PLACE)),
+        Kind::EVENT,
+    );
+    let provider = SdkTracerProvider::builder().build();
+    let traces = Traces::new(Some(provider.tracer("test")), Propagation::default());
+    let log = tracing_subscriber::fmt::layer().with_filter(filter_fn(lines::may_show));
+    let subscriber = tracing_subscriber::registry().with(log).with(traces.layer());
+    assert!(subscriber.register_callsite(&OF_HTTP_2).is_never());
 }
 
 /// What is exported of a call that came with these headers and does this.
