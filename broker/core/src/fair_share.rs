@@ -18,6 +18,7 @@ pub struct FairShares<K> {
     most: u64,
     least: u64,
     taken: u64,
+    /// By a fast hash: takers are principals, whom the kernel or a certificate names, and not strings that callers choose.
     by: HashMap<K, u64, RandomState>,
 }
 

@@ -104,7 +104,8 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
     let spans = exported(Sampler::AlwaysOn, |traces| {
         let trace = traces.call(Method::Decrypt, "unix", &HeaderMap::new());
         let peer = Arc::new(Identities::default().unix_peer(1_000, 1_000, None));
-        let scope = audit.open(Method::Decrypt.event_name(), peer, None, trace.span().clone(), trace.ids());
+        let mut scope =
+            audit.open(Method::Decrypt.event_name(), peer, None, trace.span().clone(), trace.ids());
         drop(trace);
         scope.record().allowed();
         assert!(scope.commit().now_or_never().is_none(), "the disk takes longer than that");
