@@ -185,17 +185,14 @@ impl Layers {
                 tracing::error!(%request_id, "a call panicked: please report this bug");
             }
             let response = reply(&record, method, request_id, answered);
-            let committed = match record.stream() {
+            let committed = if let Some(end) = record.stream() {
                 // Boxed, since most calls are no streams.
-                Some(end) => {
-                    Box::pin(streamed::begin(scope, end, response, &mut timed, Box::new(held))).await
-                }
-                None => {
-                    let committed = scope.commit().await;
-                    // The span ends here.
-                    drop(scope);
-                    committed.map(|()| response)
-                }
+                Box::pin(streamed::begin(scope, end, response, &mut timed, Box::new(held))).await
+            } else {
+                let committed = scope.commit().await;
+                // The span ends here.
+                drop(scope);
+                committed.map(|()| response)
             };
             // Key material in a response that may not leave is erased with it.
             let response = committed.unwrap_or_else(|error| {
