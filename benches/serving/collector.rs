@@ -31,7 +31,7 @@ impl Collector {
 /// Answers requests until the connection closes.
 fn answer(stream: TcpStream) -> std::io::Result<()> {
     let mut writer = stream.try_clone()?;
-    let mut reader = BufReader::new(stream);
+    let mut reader = BufReader::with_capacity(256 << 10, stream);
     loop {
         let mut length = 0;
         loop {

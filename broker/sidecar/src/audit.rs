@@ -19,10 +19,9 @@ use key_broker_trail::record::{
     ActivityEventData, ActivityRecord, AwsCaller, DataKeyData, Open, PolicyData, RequestParameters,
     UserIdentity,
 };
+use opentelemetry::KeyValue;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
-use tracing::field::Empty;
-use tracing::{Span, info_span, record_all};
 use uuid::Uuid;
 
 use crate::error::BrokerError;
@@ -30,7 +29,7 @@ use crate::identity::Peer;
 use crate::kms::recorded::UnwrittenRecords;
 use crate::operation::{KmsRequest, Operation, recorded};
 use crate::redaction::Redaction;
-use crate::telemetry::trace::TraceIds;
+use crate::telemetry::trace::{ServerSpan, TraceIds};
 use crate::telemetry::{status, vocabulary};
 use draft::RecordDraft;
 pub(crate) use draft::{PolicyNote, RecordBuilder};
@@ -51,14 +50,14 @@ pub(crate) struct Audit {
 }
 
 impl Audit {
-    /// Begins the record of one call, whose server span is `span`, a disabled one if the call is not traced.
+    /// Begins the record of one call, whose server span is `span`.
     #[must_use]
     pub(crate) fn open(
         self: &Arc<Self>,
         event_name: &'static str,
         peer: Arc<Peer>,
         user_agent: Option<&HeaderValue>,
-        span: Span,
+        span: ServerSpan,
         trace: TraceIds,
     ) -> AuditScope {
         let record = RecordBuilder::default();
@@ -87,7 +86,7 @@ pub(crate) struct AuditScope {
     audit: Arc<Audit>,
     request_id: Uuid,
     event_id: Uuid,
-    span: Span,
+    span: ServerSpan,
     trace: TraceIds,
     began: Moment,
     event_name: &'static str,
@@ -105,6 +104,12 @@ pub(crate) struct AuditScope {
 }
 
 impl AuditScope {
+    /// The server span of the call.
+    #[must_use]
+    pub(crate) fn span(&self) -> &ServerSpan {
+        &self.span
+    }
+
     /// The call's id, which the caller sees as `x-request-id`.
     #[must_use]
     pub(crate) fn request_id(&self) -> Uuid {
@@ -180,15 +185,11 @@ impl AuditScope {
         }
         let RecordLines { draft, records, kms_bytes } = self.lines();
         self.committing = Some(draft);
-        let span = info_span!(
-            vocabulary::AUDIT_COMMIT,
-            { vocabulary::ERROR_TYPE } = Empty,
-            otel.status_code = Empty
-        );
+        let mut span = self.span.begin(vocabulary::AUDIT_COMMIT);
         let commit = self.audit.journal.append_of(Some(&self.peer.principal), records);
         let committed = commit.wait_at_most(self.rest()).await;
         if committed.is_err() {
-            record_all!(span, { vocabulary::ERROR_TYPE } = "journal_unavailable", otel.status_code = "ERROR");
+            span.fail("journal_unavailable");
         }
         drop(span);
         // There is no await from here on.
@@ -297,26 +298,29 @@ impl AuditScope {
         RecordLines { draft, records, kms_bytes }
     }
 
-    /// Sets the server span's attributes once the call's end is known. The span ends with the scope.
+    /// Ends the server span once the call's end is known.
     fn end_span(&mut self, draft: &RecordDraft) {
         let is_begun = self.goes_on && draft.end.as_ref().is_none_or(|end| end.outcome == Outcome::Allowed);
-        if is_begun || self.span.is_disabled() {
+        if is_begun || !self.span.is_exported() {
             return;
         }
-        let served_from = draft.data_key.as_ref().map(|data_key| data_key.served_from.name());
-        let kms_request_id = draft.data_key.as_ref().and_then(|data_key| data_key.kms_request_id.as_deref());
+        let data_key = draft.data_key.as_ref();
+        let kms_request_id = data_key.and_then(|data_key| data_key.kms_request_id.clone());
         let end = draft.end.as_ref();
         let error = end.and_then(|end| status::server_error(end.code));
-        record_all!(
-            self.span,
-            { vocabulary::REQUEST_ID } = %self.request_id,
-            { vocabulary::EVENT_ID } = %self.event_id,
-            { vocabulary::SERVED_FROM } = served_from,
-            { vocabulary::KMS_REQUEST_ID } = kms_request_id,
-            { vocabulary::RPC_STATUS_CODE } = end.map(|end| status::name(end.code)),
-            { vocabulary::OUTCOME } = end.map(|end| end.outcome.name()),
-            { vocabulary::ERROR_TYPE } = error,
-            otel.status_code = error.map(|_| "ERROR"),
+        self.span.end(
+            [
+                Some(KeyValue::new(vocabulary::REQUEST_ID, self.request_id.to_string())),
+                Some(KeyValue::new(vocabulary::EVENT_ID, self.event_id.to_string())),
+                data_key.map(|data_key| KeyValue::new(vocabulary::SERVED_FROM, data_key.served_from.name())),
+                kms_request_id.map(|id| KeyValue::new(vocabulary::KMS_REQUEST_ID, id)),
+                end.map(|end| KeyValue::new(vocabulary::RPC_STATUS_CODE, status::name(end.code))),
+                end.map(|end| KeyValue::new(vocabulary::OUTCOME, end.outcome.name())),
+                error.map(|error| KeyValue::new(vocabulary::ERROR_TYPE, error)),
+            ]
+            .into_iter()
+            .flatten(),
+            error.is_some(),
         );
     }
 

@@ -18,10 +18,9 @@ use key_broker_core::{Action, DeclaredUse, Principal, Transport};
 use key_broker_proto::v1 as pb;
 use key_broker_proto::v1::key_broker_server::KeyBroker;
 use key_broker_trail::record::{DataKeyData, LastAllowed, ServedFrom};
+use opentelemetry::KeyValue;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::field::Empty;
-use tracing::info_span;
 use uuid::Uuid;
 
 use crate::attestation::Trust;
@@ -37,7 +36,8 @@ use crate::operation::KeyedReply;
 use crate::policy::Permitted;
 use crate::policy::bindings::Bindings;
 use crate::policy::file::Policies;
-use crate::telemetry::{trace, vocabulary};
+use crate::telemetry::trace::{self, ServerSpan};
+use crate::telemetry::vocabulary;
 
 /// What the service `keybroker.v1.KeyBroker` works with. It answers through a [`CallHandler`].
 pub(crate) struct Service {
@@ -72,6 +72,8 @@ pub(crate) struct CallHandler {
 pub(crate) struct WorkloadCall {
     /// Its record.
     pub record: RecordBuilder,
+    /// Its span.
+    pub span: ServerSpan,
     /// Its request id.
     pub request_id: Uuid,
     /// The caller.
@@ -97,9 +99,10 @@ impl Service {
     where
         R::Reply: KeyedReply,
     {
-        let span = info_span!(vocabulary::CACHE, { vocabulary::CACHE_RESULT } = Empty);
+        let mut span = call.span.begin(vocabulary::CACHE);
         let drawn = self.cache.draw(permitted, &call.peer.principal, terms).await;
-        span.record(vocabulary::CACHE_RESULT, if drawn.called_kms { "miss" } else { "hit" });
+        let result = if drawn.called_kms { "miss" } else { "hit" };
+        span.set(|| [KeyValue::new(vocabulary::CACHE_RESULT, result)]);
         drop(span);
         call.answered(drawn)
     }

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use key_broker_core::{DeclaredUse, KeyId};
 use key_broker_proto::v1 as pb;
-use tracing::field::Empty;
-use tracing::{info_span, record_all};
 
 use super::{Service, WorkloadCall, wire};
 use crate::attestation::VerifiedRecipient;
@@ -104,11 +102,7 @@ impl Service {
     /// proves even if it is not accepted.
     async fn verified(&self, call: &WorkloadCall, document: Bytes) -> Result<VerifiedRecipient, BrokerError> {
         let turn = self.verifications.take(&call.peer.principal).await;
-        let span = info_span!(
-            vocabulary::ATTESTATION_VERIFY,
-            { vocabulary::ERROR_TYPE } = Empty,
-            otel.status_code = Empty
-        );
+        let mut span = call.span.begin(vocabulary::ATTESTATION_VERIFY);
         let (trust, now) = (Arc::clone(&self.trust), self.kms.clock().now());
         let verified = tokio::task::spawn_blocking(move || {
             let verified = trust.verify(document, now);
@@ -128,7 +122,7 @@ impl Service {
                 }
                 let error = BrokerError::Attestation(error.flaw);
                 let reason = error.refusal().reason;
-                record_all!(span, { vocabulary::ERROR_TYPE } = reason, otel.status_code = "ERROR");
+                span.fail(reason);
                 Err(error)
             }
         }

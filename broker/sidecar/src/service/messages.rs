@@ -187,11 +187,13 @@ mod tests {
 
     use super::*;
     use crate::identity::Peer;
+    use crate::telemetry::trace::ServerSpan;
 
     #[test]
     fn messages_are_refused_over_vsock_alone() {
         let call = |peer: Peer| WorkloadCall {
             record: RecordBuilder::default(),
+            span: ServerSpan::default(),
             request_id: Uuid::nil(),
             peer: Arc::new(peer),
             deadline: SystemClock.instant(),

@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use key_broker_core::{Action, DeclaredUse, KeyArn, KeyId};
-use tracing::field::Empty;
-use tracing::{info_span, record_all};
+use opentelemetry::KeyValue;
 
 use super::ruling::{bind, ruling};
 use super::{Service, WorkloadCall};
@@ -294,17 +293,14 @@ impl WorkloadCall {
 
     /// Asks policy within a span, and records the decision.
     fn decided<T>(&self, decide: impl FnOnce() -> (Decision, T)) -> T {
-        let span = info_span!(
-            vocabulary::AUTHORIZE,
-            { vocabulary::DECISION } = Empty,
-            { vocabulary::POLICY_VERSION } = Empty
-        );
+        let mut span = self.span.begin(vocabulary::AUTHORIZE);
         let (decision, decided) = decide();
-        record_all!(
-            span,
-            { vocabulary::DECISION } = if decision.permits { "allow" } else { "deny" },
-            { vocabulary::POLICY_VERSION } = &*decision.version,
-        );
+        span.set(|| {
+            [
+                KeyValue::new(vocabulary::DECISION, if decision.permits { "allow" } else { "deny" }),
+                KeyValue::new(vocabulary::POLICY_VERSION, Arc::clone(&decision.version)),
+            ]
+        });
         drop(span);
         self.record.decided(decision.determining_policies, decision.version);
         decided

@@ -1,5 +1,6 @@
-//! Spans are `tracing`'s, exported through `tracing-opentelemetry` (ADR 21). Whether a call has any is decided when it arrives,
-//! before one is made: of a call that is not sampled nothing is kept but the trace id that its caller sent, for log lines.
+//! Spans are `tracing`'s, exported through `tracing-opentelemetry` (ADR 21), but for a call's own and those of its parts (ADR 63).
+//! Whether a call has any is decided when it arrives, before one is made: of a call that is not sampled nothing is kept but the trace
+//! id that its caller sent, for log lines.
 //!
 //! Whatever runs within a call has its context, [`Context::current`]: spans that are made there hang from it, and log lines name
 //! its trace. A task that works for a call takes the context with it (`with_current_context`).
@@ -24,8 +25,7 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 use tonic::Code;
-use tracing::field::Empty;
-use tracing::{Span, Subscriber, info_span};
+use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
@@ -43,8 +43,68 @@ pub struct Traces {
 
 /// What a call's spans and log lines belong to.
 pub(crate) struct CallTrace {
-    span: Span,
+    /// Of a call that is not sampled, its caller's, for log lines.
     context: Option<Context>,
+    span: ServerSpan,
+}
+
+/// The server span of a call, if the call is sampled. It and its parts are the SDK's own spans: whether there are any is decided
+/// already, and a span of `tracing`'s would cost three times as much ([ADR 63](../../../../docs/adr/0063-spans-of-a-call.md)).
+#[derive(Clone, Default)]
+pub(crate) struct ServerSpan(Option<Arc<Started>>);
+
+struct Started {
+    context: Context,
+    tracer: SdkTracer,
+}
+
+impl ServerSpan {
+    /// Whether anybody sees what the span is given.
+    #[must_use]
+    pub(crate) fn is_exported(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Ends it with these attributes; if it is dropped instead, it ends without them.
+    pub(crate) fn end(&self, attributes: impl IntoIterator<Item = KeyValue>, is_failure: bool) {
+        let Some(started) = &self.0 else { return };
+        let span = started.context.span();
+        span.set_attributes(attributes);
+        if is_failure {
+            span.set_status(Status::error(""));
+        }
+        span.end();
+    }
+
+    /// Begins a part of the call.
+    #[must_use]
+    pub(crate) fn begin(&self, part: &'static str) -> PartSpan {
+        PartSpan(self.0.as_ref().map(|started| {
+            let builder = SpanBuilder::from_name(part);
+            Box::new(started.tracer.build_with_context(builder, &started.context))
+        }))
+    }
+}
+
+/// The span of a part of a call, a child of the server span. It ends when it is dropped.
+#[must_use]
+pub(crate) struct PartSpan(Option<Box<SdkSpan>>);
+
+impl PartSpan {
+    /// Adds attributes.
+    pub(crate) fn set<const N: usize>(&mut self, attributes: impl FnOnce() -> [KeyValue; N]) {
+        if let Some(span) = &mut self.0 {
+            span.set_attributes(attributes());
+        }
+    }
+
+    /// It failed.
+    pub(crate) fn fail(&mut self, error_type: &'static str) {
+        if let Some(span) = &mut self.0 {
+            span.set_attribute(KeyValue::new(vocabulary::ERROR_TYPE, error_type));
+            span.set_status(Status::error(""));
+        }
+    }
 }
 
 /// By what a record and its call's trace are joined.
@@ -87,12 +147,19 @@ impl Traces {
         if let Some(tracer) = &self.tracer {
             let parent = caller.clone().unwrap_or_default();
             let builder = SpanBuilder::from_name(method.full_name()).with_kind(SpanKind::Server);
-            let started = tracer.build_with_context(builder, &parent);
+            let mut started = tracer.build_with_context(builder, &parent);
             if started.is_recording() {
-                return CallTrace::of(method, transport, parent, started);
+                started.set_attributes([
+                    KeyValue::new(vocabulary::RPC_SYSTEM, GRPC),
+                    KeyValue::new(vocabulary::RPC_METHOD, method.full_name()),
+                    KeyValue::new(vocabulary::TRANSPORT, transport),
+                ]);
+                let context = parent.with_span(started);
+                let started = Started { context: context.clone(), tracer: tracer.clone() };
+                return CallTrace { context: Some(context), span: ServerSpan(Some(Arc::new(started))) };
             }
         }
-        CallTrace { span: Span::none(), context: caller.as_ref().and_then(unsampled) }
+        CallTrace { context: caller.as_ref().and_then(unsampled), span: ServerSpan::default() }
     }
 }
 
@@ -121,32 +188,9 @@ impl Traces {
 }
 
 impl CallTrace {
-    /// The server span of a call that is sampled.
-    fn of(method: Method, transport: &'static str, parent: Context, decided: SdkSpan) -> Self {
-        let span = info_span!(
-            parent: None,
-            vocabulary::CALL,
-            { vocabulary::RPC_SYSTEM } = GRPC,
-            { vocabulary::RPC_METHOD } = method.full_name(),
-            { vocabulary::TRANSPORT } = transport,
-            { vocabulary::REQUEST_ID } = Empty,
-            { vocabulary::EVENT_ID } = Empty,
-            { vocabulary::SERVED_FROM } = Empty,
-            { vocabulary::KMS_REQUEST_ID } = Empty,
-            { vocabulary::RPC_STATUS_CODE } = Empty,
-            { vocabulary::OUTCOME } = Empty,
-            { vocabulary::ERROR_TYPE } = Empty,
-            otel.status_code = Empty,
-        );
-        // It fails where the subscriber has no layer of ours: then nothing is exported, and there are no ids.
-        let is_set = span.set_parent(parent).is_ok();
-        let context = is_set.then(|| layer::decided(decided, || span.context()));
-        Self { span, context }
-    }
-
-    /// The server span; disabled where the call is not sampled.
+    /// The server span, for what ends it.
     #[must_use]
-    pub(crate) fn span(&self) -> &Span {
+    pub(crate) fn span(&self) -> &ServerSpan {
         &self.span
     }
 
@@ -160,10 +204,10 @@ impl CallTrace {
             trace_id: ids.trace_id().to_string().into(),
             span_id: ids.span_id().to_string().into(),
         });
-        if self.span.is_disabled() {
-            TraceIds { server: None, caller: ids }
-        } else {
+        if self.span.is_exported() {
             TraceIds { server: ids, caller: None }
+        } else {
+            TraceIds { server: None, caller: ids }
         }
     }
 

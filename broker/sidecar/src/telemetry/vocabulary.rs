@@ -27,8 +27,6 @@ pub(crate) const POD_NAME: &str = "k8s.pod.name";
 pub(crate) const NAMESPACE_NAME: &str = "k8s.namespace.name";
 pub(crate) const NODE_NAME: &str = "k8s.node.name";
 
-/// A call: the server span, exported under its method's name.
-pub(crate) const CALL: &str = "call";
 /// A call to KMS: the client span, exported under its operation's name.
 pub(crate) const KMS: &str = "KMS";
 /// Policy was asked.

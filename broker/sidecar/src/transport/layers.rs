@@ -190,7 +190,6 @@ impl Layers {
                 Box::pin(streamed::begin(scope, end, response, &mut timed, Box::new(held))).await
             } else {
                 let committed = scope.commit().await;
-                // The span ends here.
                 drop(scope);
                 committed.map(|()| response)
             };
@@ -311,7 +310,7 @@ impl Layers {
         let request_bytes = request.body().bytes();
         let (record, request_id, peer) = (scope.record(), scope.request_id(), Arc::clone(&caller.peer));
         let deadline = until.checked_sub(commit_time(timeout)).unwrap_or(until);
-        let call = WorkloadCall { record, request_id, peer, deadline };
+        let call = WorkloadCall { record, span: scope.span().clone(), request_id, peer, deadline };
         let answer = KeyBrokerServer::new(self.service.handler(call))
             .max_decoding_message_size(method.most_request_bytes())
             .call(request);

@@ -1,11 +1,7 @@
 //! The layer of the process's subscriber that exports spans: those on a list, and no events.
 
-use std::cell::Cell;
-
 use key_broker_trail::delivery;
-use opentelemetry::Context;
-use opentelemetry::trace::{Span as _, SpanBuilder, Tracer};
-use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
+use opentelemetry_sdk::trace::SdkTracer;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
 use tracing::{Metadata, Subscriber};
@@ -16,25 +12,25 @@ use tracing_subscriber::registry::LookupSpan;
 use super::lines;
 use crate::telemetry::vocabulary;
 
-/// Exports what [`Exported`] lets through.
+/// Exports the spans that [`Exported`] has made, which is a layer of its own: a filter keeps a span from its layer, but the registry
+/// still makes it.
 pub(super) fn exporting<S>(tracer: SdkTracer) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
 {
     tracing_opentelemetry::layer()
-        .with_tracer(Deciding(tracer))
+        .with_tracer(tracer)
         // Attributes are those of the vocabulary, and no others.
         .with_location(false)
         .with_threads(false)
         .with_target(false)
         .with_tracked_inactivity(false)
-        .with_filter(Exported)
-        // The filter alone keeps a span from its layer, but the registry still makes it.
+        .with_filter(SpansOnly)
         .and_then(Exported)
 }
 
 /// The spans that are exported: the broker's own and some of the AWS SDK's, within a call that is traced; and those that begin a
-/// trace, which the sampler decides about. No event becomes a span event.
+/// trace, which the sampler decides about.
 struct Exported;
 
 impl Exported {
@@ -59,13 +55,6 @@ fn begins_a_trace(span: &str) -> bool {
     BEGINNINGS.contains(&span) || delivery::SPANS.contains(&span)
 }
 
-impl Exported {
-    fn is_wanted(metadata: &Metadata<'_>) -> bool {
-        // The cheapest question first: nearly all spans that are not made belong to calls that are not traced.
-        (super::is_traced() || begins_a_trace(metadata.name())) && Self::has(metadata)
-    }
-}
-
 /// For all layers together: no span is made that is not exported. Events are for the log, and those that it never shows are made by
 /// nobody: HTTP/2 has several for each frame.
 impl<S: Subscriber> Layer<S> for Exported {
@@ -80,52 +69,26 @@ impl<S: Subscriber> Layer<S> for Exported {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>, _: LayerContext<'_, S>) -> bool {
-        metadata.is_event() || Self::is_wanted(metadata)
+        // The cheapest question first: nearly all spans that are not made belong to calls that are not traced.
+        metadata.is_event() || (super::is_traced() || begins_a_trace(metadata.name())) && Self::has(metadata)
     }
 }
 
-impl<S> Filter<S> for Exported {
+/// No event becomes a span event.
+struct SpansOnly;
+
+impl<S> Filter<S> for SpansOnly {
     fn enabled(&self, metadata: &Metadata<'_>, _: &LayerContext<'_, S>) -> bool {
-        Self::is_wanted(metadata)
+        metadata.is_span()
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if Self::has(metadata) { Interest::sometimes() } else { Interest::never() }
+        if metadata.is_span() { Interest::always() } else { Interest::never() }
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
         // The AWS SDK's.
         Some(LevelFilter::DEBUG)
-    }
-}
-
-thread_local! {
-    /// A span that the SDK's sampler was asked about, while its `tracing` span is being started.
-    static DECIDED: Cell<Option<SdkSpan>> = const { Cell::new(None) };
-}
-
-/// Has `start` start the `tracing` span that the span `decided` becomes.
-pub(super) fn decided<T>(decided: SdkSpan, start: impl FnOnce() -> T) -> T {
-    DECIDED.set(Some(decided));
-    let started = start();
-    DECIDED.take();
-    started
-}
-
-/// Makes spans, but for those that are decided: asked twice, a sampler of one in a hundred would take one in ten thousand.
-struct Deciding(SdkTracer);
-
-impl Tracer for Deciding {
-    type Span = SdkSpan;
-
-    fn build_with_context(&self, builder: SpanBuilder, parent: &Context) -> SdkSpan {
-        match DECIDED.take() {
-            Some(mut span) => {
-                span.set_attributes(builder.attributes.unwrap_or_default());
-                span
-            }
-            None => self.0.build_with_context(builder, parent),
-        }
     }
 }
 
@@ -140,4 +103,4 @@ const FOREIGN: [(&str, Option<&str>); 3] = [
 /// Their allowed fields. A span with any other field is not exported, since its contents were not reviewed.
 const FOREIGN_FIELDS: [&str; 5] = ["attempt", "rpc.system", "rpc.service", "rpc.method", "sdk_invocation_id"];
 /// Spans that begin a trace where none is under way, beside those of the trail.
-const BEGINNINGS: [&str; 3] = [vocabulary::CALL, vocabulary::CACHE_REFRESH, vocabulary::KMS];
+const BEGINNINGS: [&str; 2] = [vocabulary::CACHE_REFRESH, vocabulary::KMS];

@@ -15,10 +15,10 @@ use opentelemetry_sdk::trace::{
     Sampler, SdkTracerProvider, ShouldSample, Span as SdkSpan, SpanData, SpanProcessor,
 };
 use tracing::callsite::{Callsite, Identifier};
-use tracing::field::FieldSet;
+use tracing::field::{Empty, FieldSet};
 use tracing::metadata::Kind;
 use tracing::subscriber::{Interest, with_default};
-use tracing::{Level, Metadata, debug_span, error, info, record_all};
+use tracing::{Level, Metadata, debug_span, error, info, info_span, record_all};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -30,11 +30,11 @@ use crate::identity::Identities;
 #[test]
 fn what_is_on_the_list_is_exported_and_no_event() {
     let spans = in_a_call(Sampler::AlwaysOn, &HeaderMap::new(), |_| {
-        let authorize = info_span!("authorize", answer = Empty).entered();
+        let within = info_span!("within", answer = Empty).entered();
         info!("of the broker");
         error!(target: "h2::codec", secret = "bytes", "of a library");
-        record_all!(authorize, answer = "allow");
-        drop(authorize);
+        record_all!(within, answer = "yes");
+        drop(within);
         drop(debug_span!(target: SDK, "try_attempt", attempt = 1_u32));
         drop(debug_span!(target: SDK, "try_attempt", body = "secret"));
         drop(debug_span!(target: SDK, "finally_attempt", attempt = 1_u32));
@@ -42,11 +42,35 @@ fn what_is_on_the_list_is_exported_and_no_event() {
         drop(debug_span!(target: "key_brokerage", "of another crate"));
     });
     let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
-    assert_eq!(names, ["authorize", "try_attempt", "keybroker.v1.KeyBroker/Decrypt"]);
+    assert_eq!(names, ["within", "try_attempt", "keybroker.v1.KeyBroker/Decrypt"]);
     let server = &spans[2];
     assert!(spans.iter().all(|span| span.events.is_empty()));
     assert!(spans[..2].iter().all(|span| span.parent_span_id == server.span_context.span_id()));
     assert_eq!(spans[0].attributes.len(), 1, "no attributes but its own: {:?}", spans[0].attributes);
+}
+
+#[test]
+fn parts_are_children_of_their_call_and_end_before_it() {
+    let spans = in_a_call(Sampler::AlwaysOn, &HeaderMap::new(), |trace| {
+        let mut authorize = trace.span().begin("authorize");
+        authorize.set(|| [KeyValue::new("answer", "allow")]);
+        drop(authorize);
+        trace.span().begin("audit.commit").fail("journal_unavailable");
+        trace.span().end([KeyValue::new("outcome", "Denied")], true);
+        drop(trace.span().begin("cache"));
+        trace.span().end([KeyValue::new("outcome", "Allowed")], false);
+    });
+    let [authorize, commit, server, late] = &spans[..] else { panic!("{spans:?}") };
+    let attributes = |span: &SpanData| span.attributes.clone();
+    assert_eq!((&*authorize.name, &authorize.status), ("authorize", &Status::Unset));
+    assert_eq!(attributes(authorize), [KeyValue::new("answer", "allow")]);
+    assert_eq!((&*commit.name, &commit.status), ("audit.commit", &Status::error("")));
+    assert_eq!(attributes(commit), [KeyValue::new(vocabulary::ERROR_TYPE, "journal_unavailable")]);
+    assert_eq!(server.attributes.last(), Some(&KeyValue::new("outcome", "Denied")), "it ends once");
+    assert_eq!((&server.span_kind, &server.status), (&SpanKind::Server, &Status::error("")));
+    assert!(
+        [authorize, commit, late].iter().all(|part| part.parent_span_id == server.span_context.span_id())
+    );
 }
 
 #[test]
@@ -56,11 +80,12 @@ fn of_a_call_that_is_not_sampled_there_is_no_span() {
     let by_parent = || Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
     for (sampler, headers) in [(Sampler::AlwaysOff, HeaderMap::new()), (by_parent(), unsampled)] {
         let spans = in_a_call(sampler, &headers, |trace| {
-            assert!(trace.span().is_disabled() && trace.ids().server.is_none());
+            assert!(!trace.span().is_exported() && trace.ids().server.is_none());
             let caller = trace.ids().caller.map(|caller| format!("{}-{}", caller.trace_id, caller.span_id));
             let told = headers.get("traceparent").and_then(|told| told.to_str().ok());
             assert_eq!(caller.as_deref(), told.map(|told| &told[3..52]), "the caller's span stands for it");
-            assert!(info_span!("authorize").is_disabled());
+            trace.span().begin("authorize").set::<1>(|| unreachable!("nobody sees it"));
+            assert!(info_span!("within").is_disabled());
         });
         assert_eq!(spans.len(), 0);
     }
@@ -122,7 +147,8 @@ async fn the_span_of_a_call_that_is_dropped_during_its_commit_names_its_record()
         Some(serde_json::from_str::<serde_json::Value>(record).expect("a record"))
     });
     let record = record.expect("it is written within ten seconds");
-    let [server] = &spans[..] else { panic!("{spans:?}") };
+    let [commit, server] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!((&*commit.name, commit.parent_span_id), ("audit.commit", server.span_context.span_id()));
     let attribute = |name: &str| {
         let found = server.attributes.iter().find(|attribute| attribute.key.as_str() == name);
         found.map(|attribute| attribute.value.to_string())
