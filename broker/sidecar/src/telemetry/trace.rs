@@ -77,7 +77,6 @@ impl ServerSpan {
     }
 
     /// Begins a part of the call.
-    #[must_use]
     pub(crate) fn begin(&self, part: &'static str) -> PartSpan {
         PartSpan(self.0.as_ref().map(|started| {
             let builder = SpanBuilder::from_name(part);
