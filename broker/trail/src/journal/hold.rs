@@ -4,7 +4,7 @@
 //! then. Two brokers in one directory would each break the other's chain, so the writer checks before every write that the
 //! file it has locked is still the one of that name.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use super::kept_room::KeptRoom;
 /// A directory locked by this process.
 pub(crate) struct Hold {
     dir: PathBuf,
+    /// Of the file that is locked.
+    path: PathBuf,
     lock: Mutex<Lock>,
     kept_room: KeptRoom,
 }
@@ -27,15 +29,23 @@ struct Lock {
     id: FileId,
 }
 
-/// The device and inode of a file.
-type FileId = (u64, u64);
+/// The device and inode of a file, the same as long as it is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId(u64, u64);
+
+impl FileId {
+    pub(super) fn of(file: &Metadata) -> Self {
+        Self(file.dev(), file.ino())
+    }
+}
 
 impl Hold {
     /// Locks `dir`, if no other process has.
     pub(super) fn take(dir: &Path) -> io::Result<Self> {
-        let file = options().create(true).truncate(false).open(dir.join(LOCK))?;
+        let path = dir.join(LOCK);
+        let file = options().create(true).truncate(false).open(&path)?;
         let lock = Mutex::new(Lock::of(file, dir)?);
-        Ok(Self { dir: dir.to_owned(), lock, kept_room: KeptRoom::of(dir) })
+        Ok(Self { dir: dir.to_owned(), path, lock, kept_room: KeptRoom::of(dir) })
     }
 
     /// The directory.
@@ -47,12 +57,11 @@ impl Hold {
     /// gone, it is made and locked again. Blocks.
     pub(crate) fn keep(&self) -> io::Result<()> {
         let mut lock = self.lock();
-        let path = self.dir.join(LOCK);
-        match id_at(&path)? {
+        match id_at(&self.path)? {
             Some(id) if id == lock.id && lock.file.is_some() => Ok(()),
             None if lock.file.is_some() => {
                 // The process that creates the file has the directory; a lock file left by another broker is never taken over.
-                let file = options().create_new(true).open(&path)?;
+                let file = options().create_new(true).open(&self.path)?;
                 *lock = Lock::of(file, &self.dir)?;
                 tracing::warn!(dir = %self.dir.display(), "the journal's lock file was gone: it is made and held again");
                 Ok(())
@@ -63,7 +72,7 @@ impl Hold {
 
     /// Checks that the directory is this process's, also after the lock is released.
     pub(crate) fn confirm(&self) -> io::Result<()> {
-        let is_ours = id_at(&self.dir.join(LOCK))? == Some(self.lock().id);
+        let is_ours = id_at(&self.path)? == Some(self.lock().id);
         if is_ours { Ok(()) } else { Err(not_ours(&self.dir)) }
     }
 
@@ -102,8 +111,8 @@ impl Lock {
                 ),
             )
         })?;
-        let metadata = file.metadata()?;
-        Ok(Self { file: Some(file), id: (metadata.dev(), metadata.ino()) })
+        let id = FileId::of(&file.metadata()?);
+        Ok(Self { file: Some(file), id })
     }
 }
 
@@ -115,7 +124,7 @@ fn options() -> OpenOptions {
 
 fn id_at(path: &Path) -> io::Result<Option<FileId>> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+        Ok(metadata) => Ok(Some(FileId::of(&metadata))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

@@ -15,14 +15,14 @@ mod undelivered;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use time::OffsetDateTime;
 
 use super::hash_chain::{Link, header};
-use super::hold::Hold;
+use super::hold::{FileId, Hold};
 use super::{Durability, JournalConfig, Notices};
 use crate::names::{compact_time, parse_compact_time};
 pub(crate) use mark::Begun;
@@ -66,6 +66,7 @@ struct Segment {
     number: u64,
     path: PathBuf,
     file: File,
+    id: FileId,
     /// Bytes of committed lines, header included.
     bytes: u64,
     records: u64,
@@ -142,7 +143,7 @@ impl Segments {
 
     /// Records, and their bytes, in a file that was removed and could not be written again.
     pub(super) fn unplaced(&self) -> (u64, u64) {
-        let unplaced = self.current.as_ref().filter(|segment| !is_at(&segment.file, &segment.path));
+        let unplaced = self.current.as_ref().filter(|segment| !segment.is_in_place());
         unplaced.map_or((0, 0), |segment| (segment.records, segment.bytes))
     }
 
@@ -227,7 +228,7 @@ impl Segments {
     fn writable(&mut self) -> io::Result<Segment> {
         self.hold.keep()?;
         match self.current.take() {
-            Some(segment) if is_at(&segment.file, &segment.path) => Ok(segment),
+            Some(segment) if segment.is_in_place() => Ok(segment),
             // The file was removed or moved, so no delivery would find its records; they can still be read through the open file.
             Some(lost) => {
                 let rescued = self.rescue(&lost);
@@ -255,18 +256,19 @@ impl Segments {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the journal's file was cut"));
         }
         file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
         let &Segment { number, bytes, records, .. } = lost;
+        let segment = Segment { bytes, records, ..Segment::new(number, path.clone(), file)? };
+        fs::rename(&unfinished, &path)?;
         tracing::warn!(file = %path.display(), records, "the journal's file was removed: its records are written again");
         if let Err(error) = self.sync_dir() {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        Ok(Segment { number, path, file, bytes, records, has_rest: false })
+        Ok(segment)
     }
 
     fn begin(&mut self) -> io::Result<Segment> {
-        let begun = self.begun.take().filter(|segment| is_at(&segment.file, &segment.path));
+        let begun = self.begun.take().filter(Segment::is_in_place);
         let mut segment = match begun {
             Some(segment) => segment,
             None => self.create()?,
@@ -299,7 +301,7 @@ impl Segments {
         let path = self.dir.join(open_name(number));
         let file = options().create_new(true).open(&path)?;
         self.newest = number;
-        Ok(Segment { number, path, file, bytes: 0, records: 0, has_rest: false })
+        Segment::new(number, path, file)
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -317,6 +319,16 @@ impl Drop for Segments {
 }
 
 impl Segment {
+    fn new(number: u64, path: PathBuf, file: File) -> io::Result<Self> {
+        let id = FileId::of(&file.metadata()?);
+        Ok(Self { number, path, file, id, bytes: 0, records: 0, has_rest: false })
+    }
+
+    /// Whether the file's path still names it.
+    fn is_in_place(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|named| FileId::of(&named) == self.id)
+    }
+
     fn append(&mut self, lines: &[u8], durability: Durability) -> io::Result<()> {
         if self.has_rest {
             self.cut_back()?;
@@ -348,12 +360,6 @@ fn options() -> OpenOptions {
 /// Whether the disk, or what may be used of it, is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// Whether `path` still names `file`.
-fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
-    (open.dev(), open.ino()) == (named.dev(), named.ino())
 }
 
 /// The files of the journal in `dir`, in the order of their numbers.

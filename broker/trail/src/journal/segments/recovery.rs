@@ -77,8 +77,7 @@ impl Segments {
         }
         let opened = OpenOptions::new().read(true).write(true).open(&file.path)?;
         let bytes = opened.metadata()?.len();
-        let (number, path) = (file.number, file.path.clone());
-        self.current = Some(Segment { number, path, file: opened, bytes, records: 0, has_rest: false });
+        self.current = Some(Segment { bytes, ..Segment::new(file.number, file.path.clone(), opened)? });
         Ok(())
     }
 }
