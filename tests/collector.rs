@@ -12,7 +12,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use peers::caller::{Caller, Calls, script};
-use peers::collector::{Collector, Protocol, Span, environment};
+use peers::collector::{Collector, Protocol, environment};
+use peers::otlp_json::Span;
 use peers::{Peers, cases, printed};
 use serde_json::{Map, Value, json};
 use support::bad_collector::{Hanging, Refusing, Vanishing};

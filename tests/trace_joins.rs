@@ -15,7 +15,8 @@ use std::thread;
 
 use kms_emulator::{Emulator, EmulatorConfig, KeySpec};
 use peers::caller::{Called, Caller, Calls, Language};
-use peers::collector::{Collector, Protocol, Span};
+use peers::collector::{Collector, Protocol};
+use peers::otlp_json::Span;
 use peers::{Peers, check_records, printed, root};
 use rustix::process::Signal;
 use serde_json::Value;

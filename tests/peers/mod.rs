@@ -3,6 +3,7 @@
 
 pub mod caller;
 pub mod collector;
+pub mod otlp_json;
 
 use std::env;
 use std::ffi::OsStr;
